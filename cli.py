@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
+import telemetry
 from config import Settings, load_settings
 from errors import ConfigError, StartupError
 
@@ -70,6 +71,7 @@ def serve() -> None:
 
 def main() -> None:
     """Entry point of the console script."""
+    telemetry.switch_off()
     app()
 
 

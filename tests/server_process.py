@@ -28,11 +28,13 @@ class ServerProcess:
 
     def __init__(self, folder: Path, **settings: object) -> None:
         self.log_file = folder / "server.log"
+        self.home = folder / "home"
+        self.home.mkdir()
         with self.log_file.open("wb") as stream:
             self.process = subprocess.Popen(
                 [SPEECHD, "serve"],
                 cwd=folder,
-                env=environment(port=0, **settings),
+                env=environment(port=0, **settings) | {"HOME": str(self.home)},
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,

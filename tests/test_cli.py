@@ -101,4 +101,6 @@ def test_an_asked_for_end_is_exit_code_zero(tmp_path: Path, model_cache: Path, n
         server.process.kill()
         server.process.wait(60)
     assert "Traceback" not in server.log
+    # Nothing is noted down outside of the cache folder, least of all by a library's telemetry.
+    assert list(server.home.rglob("*")) == []
     assert "SPEECHD_TTS_MODLE is ignored; the nearest known one is SPEECHD_TTS_MODEL" in server.log
