@@ -6,19 +6,22 @@ Every key has the prefix SPEECHD_. Nothing below this module reads the environme
 import difflib
 import logging
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
 import platformdirs
 from dotenv import parser as dotenv_parser
-from pydantic import Field, StringConstraints, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, StringConstraints, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from errors import ConfigError
 
 PREFIX = "SPEECHD_"
 ENV_FILE = Path(".env")
+
+ORIGIN = re.compile(r"https?://[^/\s]+")
 
 log = logging.getLogger("speechd.config")
 
@@ -52,6 +55,10 @@ class Settings(BaseSettings):
     )
     device: Literal["auto", "cpu", "metal", "cuda"] = Field("auto", description="where the models run")
 
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="web pages that may call the server, as origins with commas between; none by default"
+    )
+
     default_voice: str = Field("af_heart", min_length=1, description="voice of a speech model that is asked for none")
     default_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] = Field(
         "mp3", description="format of speech where the request names none"
@@ -59,6 +66,18 @@ class Settings(BaseSettings):
     max_input_length: int = Field(4096, ge=1, description="characters of text in one request")
     max_upload_mb: int = Field(512, ge=1, description="size of one request, in MiB")
     max_audio_seconds: int = Field(3 * 3600, ge=1, description="length of one upload, in seconds")
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        """From the environment it comes as one string."""
+        if not isinstance(value, str):
+            return value
+        origins = tuple(origin.strip().rstrip("/") for origin in value.split(",") if origin.strip())
+        for origin in origins:
+            if origin != "*" and not ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} should be an origin such as http://localhost:3000")
+        return origins
 
 
 def load_settings(env_file: Path = ENV_FILE, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -105,4 +124,5 @@ def _first_problem(error: ValidationError) -> str:
     """One line: the key, the value that it has, and what it should be."""
     problem = error.errors()[0]
     key = PREFIX + str(problem["loc"][0]).upper()
-    return f"{key}={problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+    reason = problem["msg"].removeprefix("Value error, ")
+    return f"{key}={problem['input']!r}: {reason[0].lower()}{reason[1:]}"

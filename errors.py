@@ -13,6 +13,7 @@ SpeechdError
 ├── NotFound (404, invalid_request_error)
 │   ├── ModelNotFound         model_not_found
 │   └── RouteNotFound         not_found
+├── NotYours (403)            (no code)          a model of OpenAI's or of the machine's owner, to be deleted
 ├── MethodNotAllowed (405)    method_not_allowed
 ├── PayloadTooLarge (413)     payload_too_large
 ├── ServerFault (500, server_error)
@@ -37,7 +38,7 @@ class SpeechdError(Exception):
 
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
-    code: ClassVar[str] = "internal_error"
+    code: ClassVar[str | None] = "internal_error"
 
     def __init__(self, message: str, *, param: str | None = None, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
@@ -116,6 +117,14 @@ class ModelNotFound(NotFound):
 
 class RouteNotFound(NotFound):
     """A client that calls an unknown path."""
+
+
+class NotYours(SpeechdError):
+    """A client that wants to delete what it did not make; OpenAI answers so for its own models."""
+
+    status = 403
+    type = "invalid_request_error"
+    code = None
 
 
 class MethodNotAllowed(SpeechdError):

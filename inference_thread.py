@@ -9,8 +9,10 @@ its own request: no further step of it is taken while its chunks lie unread.
 import asyncio
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from errors import InternalError, ShuttingDown, SpeechdError
@@ -22,15 +24,39 @@ MAX_UNREAD_CHUNKS = 4  # over this, the request's next step waits for its reader
 log = logging.getLogger("speechd.inference")
 
 
+@dataclass
+class Timing:
+    """What one request has taken so far, in seconds. The thread writes it; the request may read it at any time."""
+
+    queue: float = 0.0  # before its first step
+    model: float = 0.0  # in its steps
+
+
 class _Job(Generic[T]):
     """One live request. The thread writes to `outbox` through the event loop; `unread` counts what lies there."""
 
-    def __init__(self, steps: Iterable[Iterable[T]]) -> None:
+    def __init__(self, steps: Iterable[Iterable[T]], timing: Timing) -> None:
         self.steps: Iterator[Iterable[T]] = iter(steps)
+        self.timing = timing
+        self._mark = time.perf_counter()
         self.loop = asyncio.get_running_loop()
         self.outbox: asyncio.Queue[T | _End] = asyncio.Queue()
         self.unread = 0
         self.cancelled = False
+
+    def begins(self) -> None:
+        """Its first step is next: what it waited for that was the queue."""
+        self.timing.queue = time.perf_counter() - self._mark
+
+    def steps_in(self) -> None:
+        """A step of it starts now."""
+        self._mark = time.perf_counter()
+
+    def counts(self) -> None:
+        """Add what the step has taken since it started or was counted last."""
+        now = time.perf_counter()
+        self.timing.model += now - self._mark
+        self._mark = now
 
     def deliver(self, item: "T | _End") -> None:
         """Called on the thread. An event loop that is gone takes its reader with it."""
@@ -80,12 +106,14 @@ class InferenceThread:
             return result
         raise InternalError("The engine ended without a result.")
 
-    async def run(self, steps: Iterable[Iterable[T]]) -> AsyncGenerator[T]:
+    async def run(self, steps: Iterable[Iterable[T]], timing: Timing | None = None) -> AsyncGenerator[T]:
         """Run the steps on the thread and yield their chunks. Closing the generator cancels the request.
+
+        `timing` is filled in while the request runs.
 
         Raises what a step raises if it is a SpeechdError, otherwise InternalError; the engine's words go to the log.
         """
-        job: _Job[T] = _Job(steps)
+        job: _Job[T] = _Job(steps, timing or Timing())
         self._submit(job)
         try:
             while not isinstance(item := await job.outbox.get(), _End):
@@ -116,7 +144,9 @@ class InferenceThread:
 
     def _work(self) -> None:
         while (job := self._next_job()) is not None:
+            job.steps_in()
             done = self._take_step(job)
+            job.counts()
             with self._changed:
                 self._current = None
                 if not done:
@@ -129,8 +159,10 @@ class InferenceThread:
         with self._changed:
             while not self._closing:
                 if self._new:
-                    self._current = self._new.popleft()
-                    return self._current
+                    job = self._new.popleft()
+                    job.begins()
+                    self._current = job
+                    return job
                 for job in self._begun:
                     if job.cancelled or job.unread < MAX_UNREAD_CHUNKS:
                         self._begun.remove(job)
@@ -164,6 +196,7 @@ class InferenceThread:
             if job.cancelled:
                 _close(step)
                 break
+            job.counts()
             with self._changed:
                 job.unread += 1
             job.deliver(chunk)

@@ -1,14 +1,35 @@
 """The wire contract: requests and responses of the OpenAI audio API, as far as speechd answers it.
 
-Covers speech, transcriptions, models, voices, health and errors. Values that depend on settings (the length
-of the text) or on what is loaded (voices, models) are checked where those are known, not here.
+Covers speech, transcriptions, translations, models, voices, health and errors. Values that depend on settings (the
+length of the text) or on what is loaded (voices, models) are checked where those are known, not here.
 """
 
-from typing import Annotated, Literal, TypedDict
+from typing import Annotated, Literal, Self, TypedDict
 
-from pydantic import BaseModel, ConfigDict, Field, StrictStr, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StrictBool,
+    StrictStr,
+    StringConstraints,
+    Tag,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
-from errors import BadRequest, InvalidAudio, InvalidFormat, InvalidInput, InvalidLanguage, InvalidSpeed, InvalidVoice
+from errors import (
+    BadRequest,
+    InvalidAudio,
+    InvalidFormat,
+    InvalidInput,
+    InvalidLanguage,
+    InvalidSpeed,
+    InvalidVoice,
+    SpeechdError,
+)
 
 SPEED_MIN, SPEED_MAX = 0.25, 4.0
 
@@ -23,7 +44,12 @@ OPENAI_TRANSCRIPTION_MODELS = (
 )
 
 SpeechFormat = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
-TranscriptionFormat = Literal["json", "text"]
+TranslationFormat = Literal["json", "text", "srt", "verbose_json", "vtt"]
+TranscriptionFormat = Literal["json", "text", "srt", "verbose_json", "vtt", "diarized_json"]
+STREAMING_FORMATS = ("json", "text")
+
+MAX_INSTRUCTIONS_LENGTH = 4096  # characters
+MAX_KNOWN_SPEAKERS = 4
 
 # A wrong value in one of these fields has an error code of its own; all others are `invalid_request`.
 ERROR_OF_FIELD: dict[str, type[BadRequest]] = {
@@ -33,6 +59,7 @@ ERROR_OF_FIELD: dict[str, type[BadRequest]] = {
     "speed": InvalidSpeed,
     "file": InvalidAudio,
     "language": InvalidLanguage,
+    "languages": InvalidLanguage,
 }
 
 
@@ -54,6 +81,13 @@ class SpeechRequest(BaseModel):
     )
     response_format: SpeechFormat | None = Field(None, description="Default: SPEECHD_DEFAULT_FORMAT (mp3).")
     speed: Annotated[float, Field(strict=True, ge=SPEED_MIN, le=SPEED_MAX)] = 1.0
+    instructions: Annotated[StrictStr, Field(max_length=MAX_INSTRUCTIONS_LENGTH)] | None = Field(
+        None, description="How to speak, for models that take it; others ignore it."
+    )
+    stream_format: Literal["audio", "sse"] | None = Field(None, description="The sound itself (default), or events.")
+    stream: StrictBool | None = Field(
+        None, description="Extension: false answers when all is spoken, with a length. The default streams."
+    )
 
     @field_validator("input")
     @classmethod
@@ -68,16 +102,110 @@ class SpeechRequest(BaseModel):
         return self.voice.id if isinstance(self.voice, VoiceReference) else self.voice
 
 
-class TranscriptionRequest(BaseModel):
-    """The text fields of the form of POST /v1/audio/transcriptions; `file` is handled apart."""
+class SpeechUsage(BaseModel):
+    """Tokens that the model read (for Kokoro: phonemes), and frames of 25 ms that it spoke."""
+
+    input_tokens: int
+    output_tokens: int
+    total_tokens: int
+
+
+class SpeechAudioDelta(BaseModel):
+    type: Literal["speech.audio.delta"] = "speech.audio.delta"
+    audio: str = Field(description="Base64 of the next bytes of the file, in the asked format.")
+
+
+class SpeechAudioDone(BaseModel):
+    type: Literal["speech.audio.done"] = "speech.audio.done"
+    usage: SpeechUsage
+
+
+class ServerVad(BaseModel):
+    """Where the audio is cut: voice activity by these thresholds. Values as OpenAI documents them."""
+
+    type: Literal["server_vad"]
+    threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
+    prefix_padding_ms: Annotated[int, Field(ge=0, le=10_000)] = 300
+    silence_duration_ms: Annotated[int, Field(ge=0, le=10_000)] = 200
+
+
+def _strategy_of(value: object) -> str:
+    return "server_vad" if isinstance(value, dict | ServerVad) else "auto"
+
+
+ChunkingStrategy = Annotated[
+    Annotated[Literal["auto"], Tag("auto")] | Annotated[ServerVad, Tag("server_vad")], Discriminator(_strategy_of)
+]
+
+SpeakerReference = Annotated[str, StringConstraints(pattern=r"^data:[\w.+-]+/[\w.+-]+;base64,")]
+
+
+class AudioRequest(BaseModel):
+    """What the forms of transcriptions and translations have in common; `file` is handled apart."""
 
     model_config = ConfigDict(extra="ignore")
 
-    model: str = Field(description="whisper-1, gpt-4o-transcribe, or the id of a local model")
-    language: str | None = Field(None, description="ISO-639-1 code of the spoken language; detected where it is absent")
+    model: Annotated[str, Field(min_length=1)] = Field(description="whisper-1, …, or the id of a local model")
     prompt: str | None = Field(None, description="Text that biases the words, in the language of the audio.")
-    response_format: TranscriptionFormat = "json"
     temperature: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
+class TranslationRequest(AudioRequest):
+    """The text fields of the form of POST /v1/audio/translations."""
+
+    response_format: TranslationFormat = "json"
+
+
+class TranscriptionRequest(AudioRequest):
+    """The text fields of the form of POST /v1/audio/transcriptions. Lists arrive as repeated `name[]`."""
+
+    language: str | None = Field(None, description="Code or English name of the spoken language; detected if absent.")
+    languages: list[str] = Field([], description="Several that it may be; the most probable of them is taken.")
+    keywords: list[str] = Field([], max_length=100, description="Words that are likely to occur.")
+    response_format: TranscriptionFormat = "json"
+    timestamp_granularities: list[Literal["word", "segment"]] = Field([], description="Only with verbose_json.")
+    include: list[Literal["logprobs"]] = Field([], description="Only with json.")
+    stream: bool = Field(False, description="Events while the audio is being worked on. Only with json and text.")
+    chunking_strategy: ChunkingStrategy | None = None
+    known_speaker_names: list[str] = Field([], max_length=MAX_KNOWN_SPEAKERS)
+    known_speaker_references: list[SpeakerReference] = Field([], max_length=MAX_KNOWN_SPEAKERS)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        """What each field goes with. The type of such an error is the name of the field."""
+        if self.timestamp_granularities and self.response_format != "verbose_json":
+            raise PydanticCustomError("timestamp_granularities", "goes only with response_format=verbose_json")
+        if self.include and self.response_format != "json":
+            raise PydanticCustomError("include", "logprobs go only with response_format=json")
+        if self.stream and self.response_format not in STREAMING_FORMATS:
+            raise PydanticCustomError("stream", "goes only with response_format=json or text")
+        if len(self.known_speaker_names) != len(self.known_speaker_references):
+            raise PydanticCustomError("known_speaker_references", "there must be as many as known_speaker_names")
+        return self
+
+    @property
+    def wants_words(self) -> bool:
+        return "word" in self.timestamp_granularities
+
+    @property
+    def wants_segments(self) -> bool:
+        """`segment` is the default; `word` alone leaves the segments out."""
+        return self.timestamp_granularities != ["word"]
+
+
+class InputTokenDetails(BaseModel):
+    text_tokens: int
+    audio_tokens: int
+
+
+class TokenUsage(BaseModel):
+    """Tokens of the prompt and of the text, by the model's own tokenizer; audio in the encoder's frames of 20 ms."""
+
+    type: Literal["tokens"] = "tokens"
+    input_tokens: int
+    output_tokens: int
+    total_tokens: int
+    input_token_details: InputTokenDetails
 
 
 class DurationUsage(BaseModel):
@@ -87,16 +215,86 @@ class DurationUsage(BaseModel):
     seconds: int
 
 
+Usage = TokenUsage | DurationUsage
+
+
 class DetectedLanguage(BaseModel):
     code: str
 
 
+class Logprob(BaseModel):
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
 class Transcription(BaseModel):
-    """Answer of POST /v1/audio/transcriptions with response_format=json."""
+    """Answer with response_format=json."""
 
     text: str
     languages: list[DetectedLanguage] | None = None
+    logprobs: list[Logprob] | None = None
+    usage: Usage
+
+
+class TranscriptionSegment(BaseModel):
+    """Times in seconds. What a model does not give is absent."""
+
+    id: int
+    seek: int
+    start: float
+    end: float
+    text: str
+    tokens: list[int]
+    temperature: float | None
+    avg_logprob: float | None
+    compression_ratio: float | None
+    no_speech_prob: float | None
+
+
+class TranscriptionWord(BaseModel):
+    word: str
+    start: float
+    end: float
+
+
+class VerboseTranscription(BaseModel):
+    """Answer with response_format=verbose_json."""
+
+    task: Literal["transcribe"] = "transcribe"
+    language: str
+    duration: float
+    text: str
+    segments: list[TranscriptionSegment] | None = None
+    words: list[TranscriptionWord] | None = None
     usage: DurationUsage
+
+
+class VerboseTranslation(BaseModel):
+    """Answer of a translation with response_format=verbose_json."""
+
+    task: Literal["translate"] = "translate"
+    language: Literal["english"] = "english"
+    duration: float
+    text: str
+    segments: list[TranscriptionSegment]
+
+
+class Translation(BaseModel):
+    text: str
+
+
+class TranscriptTextDelta(BaseModel):
+    type: Literal["transcript.text.delta"] = "transcript.text.delta"
+    delta: str
+    logprobs: list[Logprob] | None = None
+
+
+class TranscriptTextDone(BaseModel):
+    type: Literal["transcript.text.done"] = "transcript.text.done"
+    text: str
+    logprobs: list[Logprob] | None = None
+    usage: TokenUsage
 
 
 class Model(BaseModel):
@@ -174,3 +372,8 @@ class ErrorBody(TypedDict):
 
 class ErrorResponse(TypedDict):
     error: ErrorBody
+
+
+def error_in_openai_form(error: SpeechdError) -> ErrorResponse:
+    """The body of an error response, and the event that reports a failure in a stream."""
+    return {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}

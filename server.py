@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
 import model_loading
 from app_state import AppState
@@ -18,8 +19,8 @@ from errors import BadRequest, InternalError, InvalidRequest, MethodNotAllowed, 
 from middleware import BodyLimit, RequestId
 from model_catalog import ModelCatalog
 from model_pool import ModelPool
-from openai_api import ERROR_OF_FIELD, ErrorResponse
-from routes import health, models, speech, transcriptions, voices
+from openai_api import ERROR_OF_FIELD, TranscriptionRequest, error_in_openai_form
+from routes import health, models, speech, transcriptions, translations, voices
 from voice_presets import SHIPPED_PRESETS, load_presets
 
 log = logging.getLogger("speechd.server")
@@ -46,23 +47,28 @@ def create_app(settings: Settings, pool: ModelPool | None = None) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.speechd = state
-    for route in (speech, transcriptions, voices, models, health):
+    for route in (speech, transcriptions, translations, voices, models, health):
         app.include_router(route.router)
     app.add_exception_handler(SpeechdError, _on_our_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(Exception, _on_bug)
     app.add_middleware(BodyLimit, max_mib=settings.max_upload_mb)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["X-Request-ID", "X-Generation-Time", "Server-Timing"],
+        )
     app.add_middleware(RequestId)
     return app
 
 
 def error_response(error: SpeechdError) -> JSONResponse:
     """An error in OpenAI's form: all four keys, always."""
-    body: ErrorResponse = {
-        "error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
-    }
-    return JSONResponse(body, status_code=error.status, headers=error.headers)
+    return JSONResponse(error_in_openai_form(error), status_code=error.status, headers=error.headers)
 
 
 async def _on_our_error(_: Request, error: Exception) -> JSONResponse:
@@ -101,6 +107,8 @@ def _bad_request(problems: Sequence[Any]) -> BadRequest:
     """The first thing that is wrong with a request, under the name of its field."""
     problem = problems[0]
     location = [str(part) for part in problem["loc"] if part not in ("body", "query", "path")]
+    if not location and problem["type"] in TranscriptionRequest.model_fields:
+        location = [problem["type"]]  # fields that don't go together; see TranscriptionRequest
     # A union reports the member that failed after the field ("voice", "VoiceReference", "id").
     field = location[0] if location and problem["type"] != "json_invalid" else None
     reason = problem["msg"].removeprefix("Value error, ")

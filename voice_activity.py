@@ -12,8 +12,20 @@ from numpy.typing import NDArray
 
 SAMPLE_RATE = 16_000  # Hz: what Silero VAD was made for
 MAX_WINDOW_SECONDS = 30.0  # what one Whisper call hears
-MIN_PAUSE_MS = 300  # a shorter silence does not end a stretch of speech
-SPEECH_PADDING_MS = 200  # kept on both sides, so that soft first and last sounds are not lost
+MAX_PADDING_MS = 10_000  # more would leave too little of a window to the speech
+
+
+@dataclass(frozen=True)
+class VoiceActivity:
+    """What counts as speech, and where it ends. The defaults are those of OpenAI's `server_vad`."""
+
+    threshold: float = 0.5  # probability of speech, 0 to 1
+    prefix_padding_ms: int = 300  # kept before the speech, and after it; up to MAX_PADDING_MS
+    silence_duration_ms: int = 200  # a shorter silence does not end a stretch of speech
+
+
+# Soft first and last sounds are kept, and a window is seldom cut at the pause within a sentence.
+AUTO = VoiceActivity(prefix_padding_ms=200, silence_duration_ms=300)
 
 
 @dataclass(frozen=True)
@@ -24,15 +36,16 @@ class Window:
     end: int
 
 
-def speech_windows(pcm: NDArray[np.float32]) -> list[Window]:
+def speech_windows(pcm: NDArray[np.float32], activity: VoiceActivity = AUTO) -> list[Window]:
     """Windows of at most 30 seconds that hold all speech of a recording, in order, without overlap.
 
     pcm: float32, shape (samples,), in [-1, 1], 16 kHz. Pauses inside a window stay in it: the times that a model
     gives then need only the window's start added.
     """
     options = VadOptions(
-        min_silence_duration_ms=MIN_PAUSE_MS,
-        speech_pad_ms=SPEECH_PADDING_MS,
+        threshold=activity.threshold,
+        min_silence_duration_ms=activity.silence_duration_ms,
+        speech_pad_ms=min(activity.prefix_padding_ms, MAX_PADDING_MS),
         max_speech_duration_s=MAX_WINDOW_SECONDS,
     )
     stretches = [Window(found["start"], found["end"]) for found in get_speech_timestamps(pcm, options)]

@@ -10,7 +10,7 @@ from kokoro_onnx import Kokoro
 from phonemes import Phonemizer
 
 from . import kokoro_voices
-from .protocols import ModelVoice, Pcm
+from .protocols import ModelVoice, SpeechOptions, Spoken
 
 KOKORO_SAMPLE_RATE = 24_000  # Hz
 
@@ -22,6 +22,7 @@ class KokoroOnnxBackend:
     device = "cpu"
     sample_rate = KOKORO_SAMPLE_RATE
     speed_range = (0.5, 2.0)  # what kokoro-onnx accepts
+    takes_instructions = False
 
     def __init__(self, checkpoint: Path) -> None:
         """checkpoint: a folder with model.onnx, voices.npz and config.json, as embedded_models makes it."""
@@ -37,12 +38,12 @@ class KokoroOnnxBackend:
     def language_of(self, voice: str) -> str | None:
         return kokoro_voices.model_voice(voice).language
 
-    def speak(self, text: str, voice: str | None, speed: float) -> Iterator[Pcm]:
-        voice = voice or self._voices[0]
+    def speak(self, text: str, options: SpeechOptions) -> Iterator[Spoken]:
+        voice = options.voice or self._voices[0]
         style = self._kokoro.get_voice_style(voice).astype(np.float32)
         for phonemes in self._phonemizer.pieces(text, kokoro_voices.language_letter(voice)):
-            pcm, _ = self._kokoro.create(phonemes, style, speed=speed, is_phonemes=True, trim=False)
-            yield np.asarray(pcm, dtype=np.float32)
+            pcm, _ = self._kokoro.create(phonemes, style, speed=options.speed, is_phonemes=True, trim=False)
+            yield Spoken(np.asarray(pcm, dtype=np.float32), input_tokens=len(phonemes))
 
     def memory_bytes(self) -> int | None:
         return self._model_file.stat().st_size

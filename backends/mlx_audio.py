@@ -1,8 +1,8 @@
 """Models through mlx-audio on MLX: the engine on Apple Silicon and CUDA; on a CPU it runs with mlx_cpu's help.
 
-Any checkpoint that mlx-audio loads is served. Kokoro and Whisper have classes of their own: Kokoro, because its
-pipeline in mlx-audio prints, downloads and forgets its voices on each call; Whisper, because it is cast to
-float16 there, which no BLAS serves on a CPU. Everything here must run on the one thread that owns MLX.
+Any checkpoint that mlx-audio loads is served; here is what loads them, and what speaks. Kokoro has a class of its
+own, because its pipeline in mlx-audio prints, downloads and forgets its voices on each call. Everything here must run
+on the one thread that owns MLX.
 """
 
 import inspect
@@ -19,18 +19,18 @@ from phonemes import Phonemizer
 
 from . import hardware, kokoro_voices
 from .protocols import (
-    WHISPER_SAMPLE_RATE,
     ModelVoice,
     Pcm,
-    Segment,
     SpeechBackend,
-    Transcript,
+    SpeechOptions,
+    Spoken,
     TranscriptionBackend,
-    TranscriptionOptions,
-    whisper_temperatures,
 )
 
 NAME = "mlx_audio"
+
+# What the models of mlx-audio call the description of how to speak.
+INSTRUCTION_PARAMETERS = ("instruct", "instruction", "instructions")
 
 log = logging.getLogger("speechd.mlx_audio")
 
@@ -51,6 +51,8 @@ def load_transcription(checkpoint: Path, device: str, cache_dir: Path) -> Transc
     used = _prepare_mlx(device, cache_dir)
     from mlx_audio.stt.utils import load_model
 
+    from .mlx_transcription import MlxTranscription, MlxWhisper
+
     model = load_model(checkpoint)
     if _family(model) == "whisper":
         return MlxWhisper(model, used)
@@ -62,6 +64,7 @@ class MlxKokoro:
 
     name = NAME
     speed_range = (0.5, 2.0)  # beyond it the durations, whole frames for each phoneme, lose their proportions
+    takes_instructions = False
 
     def __init__(self, model: Any, checkpoint: Path, device: str) -> None:
         self.device = device
@@ -77,16 +80,16 @@ class MlxKokoro:
     def language_of(self, voice: str) -> str | None:
         return kokoro_voices.model_voice(voice).language
 
-    def speak(self, text: str, voice: str | None, speed: float) -> Iterator[Pcm]:
-        voice = voice or next(iter(self._voice_files))
+    def speak(self, text: str, options: SpeechOptions) -> Iterator[Spoken]:
+        voice = options.voice or next(iter(self._voice_files))
         style = self._style(voice)
         for phonemes in self._phonemizer.pieces(text, kokoro_voices.language_letter(voice)):
             # One style vector per number of phonemes, so n phonemes use row n - 1.
-            spoken = self._model(phonemes, style[len(phonemes) - 1], speed, return_output=True)
-            yield _to_pcm(spoken.audio)
+            spoken = self._model(phonemes, style[len(phonemes) - 1], options.speed, return_output=True)
+            yield Spoken(_to_pcm(spoken.audio), input_tokens=len(phonemes))
 
     def memory_bytes(self) -> int | None:
-        return _weight_bytes(self._model)
+        return weight_bytes(self._model)
 
     def _style(self, voice: str) -> Any:
         """float32, shape (510, 1, 256); read once per voice."""
@@ -109,6 +112,7 @@ class MlxSpeech:
         self._model = model
         self._parameters = inspect.signature(model.generate).parameters
         self.speed_range = (0.25, 4.0) if "speed" in self._parameters else (1.0, 1.0)
+        self.takes_instructions = any(name in self._parameters for name in INSTRUCTION_PARAMETERS)
 
     def voices(self) -> Sequence[ModelVoice]:
         return []
@@ -116,78 +120,18 @@ class MlxSpeech:
     def language_of(self, voice: str) -> str | None:  # noqa: ARG002  # the protocol's signature
         return None
 
-    def speak(self, text: str, voice: str | None, speed: float) -> Iterator[Pcm]:
-        wanted: dict[str, Any] = {"speed": speed, "verbose": False, "stream": False}
-        if voice is not None:
-            wanted["voice"] = voice
-        results = self._model.generate(text=text, **_accepted(wanted, self._parameters))
+    def speak(self, text: str, options: SpeechOptions) -> Iterator[Spoken]:
+        wanted: dict[str, Any] = {"speed": options.speed, "verbose": False, "stream": False}
+        if options.voice is not None:
+            wanted["voice"] = options.voice
+        if options.instructions is not None:
+            wanted |= dict.fromkeys(INSTRUCTION_PARAMETERS, options.instructions)
+        results = self._model.generate(text=text, **accepted(wanted, self._parameters))
         for result in results:
-            yield _to_pcm(result.audio)
+            yield Spoken(_to_pcm(result.audio), input_tokens=int(result.token_count))
 
     def memory_bytes(self) -> int | None:
-        return _weight_bytes(self._model)
-
-
-class MlxWhisper:
-    """Whisper. On a CPU it runs in float32: float16 products never reach a BLAS there."""
-
-    name = NAME
-
-    def __init__(self, model: Any, device: str) -> None:
-        self.device = device
-        self._model = model
-        self._half_precision = device != "cpu"
-        if not self._half_precision:
-            _cast_whisper_to_float32(model)
-
-    def languages(self) -> Sequence[str]:
-        from mlx_audio.stt.models.whisper.tokenizer import LANGUAGES
-
-        return list(LANGUAGES)[: self._model.num_languages] if self._model.is_multilingual else ["en"]
-
-    def transcribe(self, pcm: Pcm, options: TranscriptionOptions) -> Transcript:
-        import mlx.core as mx
-
-        heard = self._model.generate(
-            mx.array(pcm),
-            language=options.language,
-            initial_prompt=options.prompt,
-            temperature=whisper_temperatures(options.temperature),
-            condition_on_previous_text=False,
-            fp16=self._half_precision,
-        )
-        return Transcript(segments=[_whisper_segment(segment) for segment in heard.segments], language=heard.language)
-
-    def memory_bytes(self) -> int | None:
-        return _weight_bytes(self._model)
-
-
-class MlxTranscription:
-    """Any other model that transcribes; what it does not give is absent."""
-
-    name = NAME
-
-    def __init__(self, model: Any, device: str) -> None:
-        self.device = device
-        self._model = model
-        self._parameters = inspect.signature(model.generate).parameters
-
-    def languages(self) -> Sequence[str]:
-        return []
-
-    def transcribe(self, pcm: Pcm, options: TranscriptionOptions) -> Transcript:
-        import mlx.core as mx
-
-        wanted: dict[str, Any] = {"temperature": options.temperature, "verbose": False, "stream": False}
-        if options.language is not None:
-            wanted["language"] = options.language
-        heard = self._model.generate(mx.array(pcm), **_accepted(wanted, self._parameters))
-        language = getattr(heard, "language", None)
-        text = Segment(start=0.0, end=len(pcm) / WHISPER_SAMPLE_RATE, text=heard.text)
-        return Transcript(segments=[text], language=language if isinstance(language, str) else options.language)
-
-    def memory_bytes(self) -> int | None:
-        return _weight_bytes(self._model)
+        return weight_bytes(self._model)
 
 
 def _prepare_mlx(device: str, cache_dir: Path) -> str:
@@ -212,7 +156,7 @@ def _family(model: Any) -> str:
     return path[3] if path[:1] == ["mlx_audio"] and len(path) > 3 else ""
 
 
-def _accepted(wanted: Mapping[str, Any], parameters: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
+def accepted(wanted: Mapping[str, Any], parameters: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
     """Those of the arguments that a signature names."""
     return {name: value for name, value in wanted.items() if name in parameters}
 
@@ -224,31 +168,7 @@ def _to_pcm(audio: Any) -> Pcm:
     return np.array(audio.astype(mx.float32), dtype=np.float32).reshape(-1)
 
 
-def _weight_bytes(model: Any) -> int:
+def weight_bytes(model: Any) -> int:
     from mlx.utils import tree_flatten
 
     return sum(array.nbytes for _, array in tree_flatten(model.parameters()))
-
-
-def _cast_whisper_to_float32(model: Any) -> None:
-    """The weights, and the two constants that mlx-audio keeps in half precision outside of them."""
-    import mlx.core as mx
-
-    model.set_dtype(mx.float32)
-    model.dtype = mx.float32
-    model.encoder._positional_embedding = model.encoder._positional_embedding.astype(mx.float32)
-    model.decoder._mask = model.decoder._mask.astype(mx.float32)
-    mx.eval(model.parameters())
-
-
-def _whisper_segment(segment: Mapping[str, Any]) -> Segment:
-    return Segment(
-        start=segment["start"],
-        end=segment["end"],
-        text=segment["text"],
-        tokens=tuple(segment["tokens"]),
-        temperature=segment["temperature"],
-        avg_logprob=segment["avg_logprob"],
-        compression_ratio=segment["compression_ratio"],
-        no_speech_prob=segment["no_speech_prob"],
-    )

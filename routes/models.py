@@ -3,6 +3,7 @@
 from fastapi import APIRouter
 
 from app_state import State
+from errors import NotYours
 from model_catalog import unknown_model
 from openai_api import Model, ModelList
 
@@ -22,6 +23,13 @@ async def retrieve_model(model_id: str, state: State) -> Model:
         if model.id == model_id:
             return model
     raise unknown_model(model_id)
+
+
+@router.delete("/v1/models/{model_id:path}")
+async def delete_model(model_id: str, state: State) -> None:
+    """No model can be deleted: OpenAI answers so for models that aren't the caller's own."""
+    await retrieve_model(model_id, state)
+    raise NotYours(f"The model {model_id!r} is not yours to delete.", param="model")
 
 
 def _models(state: State) -> list[Model]:

@@ -28,6 +28,11 @@ def test_the_file_is_read(tmp_path: Path) -> None:
     assert load(tmp_path, "SPEECHD_PORT=9000\nSPEECHD_DEFAULT_VOICE=bm_george\n").port == 9000
 
 
+def test_origins_are_split_at_commas(tmp_path: Path) -> None:
+    settings = load(tmp_path, "SPEECHD_CORS_ORIGINS=http://localhost:3000, https://a.example/\n")
+    assert settings.cors_origins == ("http://localhost:3000", "https://a.example")
+
+
 def test_the_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPEECHD_PORT", "9001")
     assert load(tmp_path, "SPEECHD_PORT=9000\n").port == 9001
@@ -45,6 +50,7 @@ def test_settings_are_frozen(tmp_path: Path) -> None:
         ("SPEECHD_PORT=70000", r"SPEECHD_PORT='70000': .*less than or equal to 65535"),
         ("SPEECHD_TTS_BACKEND=foo", r"SPEECHD_TTS_BACKEND='foo': .*'auto', 'mlx_audio' or 'kokoro_onnx'"),
         ("SPEECHD_DEFAULT_FORMAT=mp4", r"SPEECHD_DEFAULT_FORMAT='mp4': .*'mp3'"),
+        ("SPEECHD_CORS_ORIGINS=localhost", r"SPEECHD_CORS_ORIGINS='localhost': 'localhost' should be an origin"),
         ("SPEECHD_MAX_INPUT_LENGTH=0", r"SPEECHD_MAX_INPUT_LENGTH='0': .*greater than or equal to 1"),
     ],
 )

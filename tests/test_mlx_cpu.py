@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import mlx_convolutions
 import mlx_cpu
 from mlx_cpu import Machine
 
@@ -251,14 +252,16 @@ def test_conv1d_equals_mlx(mx: Any, kernel: int, padding: int, dilation: int) ->
     for batch, stride, channels in itertools.product((1, 3), (1, 2, 5), (1, 3, 20)):  # both sides of LONG_ROWS
         x, weight = normal(mx, batch, 47, 6), normal(mx, channels, kernel, 6)
         arguments = (x, weight, stride, padding, dilation)
-        assert_same(mlx_cpu.fast_conv1d(own(mx.conv1d))(*arguments), own(mx.conv1d)(*arguments))
+        assert_same(mlx_convolutions.fast_conv1d(own(mx.conv1d))(*arguments), own(mx.conv1d)(*arguments))
 
 
 @pytest.mark.parametrize("kernel", [1, 3, 12, 20])
 @pytest.mark.parametrize("padding", [0, 1, 5])
 @pytest.mark.parametrize("output_padding", [0, 1, 4])
 def test_conv_transpose1d_equals_mlx(mx: Any, kernel: int, padding: int, output_padding: int) -> None:
-    fast = mlx_cpu.fast_conv_transpose1d(own(mx.conv_transpose1d), mlx_cpu.fast_conv1d(own(mx.conv1d)))
+    fast = mlx_convolutions.fast_conv_transpose1d(
+        own(mx.conv_transpose1d), mlx_convolutions.fast_conv1d(own(mx.conv1d))
+    )
     for batch, dilation, stride, groups in itertools.product((1, 2), (1, 2), (1, 2, 3, 10), (1, 6)):
         x, weight = normal(mx, batch, 31, 6), normal(mx, 6, kernel, 6 // groups)
         arguments = (x, weight, stride, padding, dilation, output_padding, groups)
@@ -268,8 +271,8 @@ def test_conv_transpose1d_equals_mlx(mx: Any, kernel: int, padding: int, output_
 @pytest.mark.parametrize("types", [("float16", "float16"), ("bfloat16", "bfloat16"), ("float16", "float32")])
 def test_half_precision_keeps_its_type_and_is_computed_in_float32(mx: Any, types: tuple[str, str]) -> None:
     x_type, weight_type = (getattr(mx, name) for name in types)
-    conv1d = mlx_cpu.fast_conv1d(own(mx.conv1d))
-    transpose = mlx_cpu.fast_conv_transpose1d(own(mx.conv_transpose1d), conv1d)
+    conv1d = mlx_convolutions.fast_conv1d(own(mx.conv1d))
+    transpose = mlx_convolutions.fast_conv_transpose1d(own(mx.conv_transpose1d), conv1d)
     x, weight = normal(mx, 1, 60, 6).astype(x_type), normal(mx, 4, 5, 6).astype(weight_type)
     for fast, original in ((conv1d, own(mx.conv1d)), (transpose, own(mx.conv_transpose1d))):
         exact = original(x.astype(mx.float32), weight.astype(mx.float32), 2, 1, 1 if fast is transpose else 3)
@@ -279,7 +282,7 @@ def test_half_precision_keeps_its_type_and_is_computed_in_float32(mx: Any, types
 
 
 def test_the_convolutions_can_be_compiled_and_differentiated(mx: Any) -> None:
-    conv1d = mlx_cpu.fast_conv1d(own(mx.conv1d))
+    conv1d = mlx_convolutions.fast_conv1d(own(mx.conv1d))
     x, weight = normal(mx, 1, 40, 3), normal(mx, 2, 3, 3)
     assert_same(mx.compile(lambda a: conv1d(a, weight, dilation=2))(x), own(mx.conv1d)(x, weight, dilation=2))
     fast = mx.grad(lambda a: conv1d(a, weight, dilation=2).sum())(x)
@@ -317,15 +320,15 @@ def test_any_other_conv1d_goes_to_mlx_as_it_is(
 ) -> None:
     original = Original()
     x, weight = normal(mx, 1, 40, 4), normal(mx, 8, 3, 4)
-    assert mlx_cpu.fast_conv1d(original)(x, weight, *numbers, **named) == "MLX's own"
+    assert mlx_convolutions.fast_conv1d(original)(x, weight, *numbers, **named) == "MLX's own"
     assert original.positional[2:] == reaches_mlx
     assert original.named == {"stream": None}
 
 
 def test_calls_with_a_stream_or_of_another_type_or_shape_go_to_mlx(mx: Any) -> None:
     original = Original()
-    conv1d = mlx_cpu.fast_conv1d(original)
-    transpose = mlx_cpu.fast_conv_transpose1d(original, conv1d)
+    conv1d = mlx_convolutions.fast_conv1d(original)
+    transpose = mlx_convolutions.fast_conv_transpose1d(original, conv1d)
     x, weight = normal(mx, 1, 40, 4), normal(mx, 8, 3, 4)
     assert conv1d(x, weight, dilation=2, stream=mx.cpu) == "MLX's own"
     assert original.named == {"stream": mx.cpu}

@@ -60,6 +60,10 @@ normalise = jiwer.Compose(
 )
 
 
+# What depends on the pair is tested with both; MLX on a CPU is slow, so the rest is tested with the other one.
+with_the_cpu_pair = pytest.mark.parametrize("server", ["cpu"], indirect=True)
+
+
 @pytest.fixture(scope="module", params=BACKEND_PAIRS)
 def server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, model_cache: Path
@@ -120,6 +124,7 @@ def test_all_six_formats_decode_to_the_same_duration(client: openai.OpenAI) -> N
         assert seconds[name] == pytest.approx(seconds["pcm"], abs=0.1), name
 
 
+@with_the_cpu_pair
 def test_every_format_can_be_uploaded_again(client: openai.OpenAI) -> None:
     for name in FORMATS:
         if name == "pcm":
@@ -144,6 +149,7 @@ def test_speed_changes_the_duration(client: openai.OpenAI) -> None:
     assert seconds(4.0) < 0.4 * normal
 
 
+@with_the_cpu_pair
 def test_plain_text_is_a_string_for_the_client(client: openai.OpenAI) -> None:
     text = client.audio.transcriptions.create(
         model="whisper-1", file=clip("quick_brown_fox"), response_format="text", language="en"
@@ -152,6 +158,7 @@ def test_plain_text_is_a_string_for_the_client(client: openai.OpenAI) -> None:
     assert "quick brown fox" in text.lower()
 
 
+@with_the_cpu_pair
 def test_the_clients_typed_errors(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as bad_voice:
         client.audio.speech.create(model="tts-1", voice="aloy", input="Hello")
@@ -166,6 +173,7 @@ def test_the_clients_typed_errors(client: openai.OpenAI) -> None:
     assert (no_audio.value.code, no_audio.value.param) == ("invalid_audio", "file")
 
 
+@with_the_cpu_pair
 def test_models_and_voices(client: openai.OpenAI, server: ServerProcess) -> None:
     names = [model.id for model in client.models.list()]
     assert {"kokoro-82m", "whisper-base", "whisper-tiny.en"} <= set(names)
@@ -192,6 +200,7 @@ def test_health_tells_what_runs(server: ServerProcess, request: pytest.FixtureRe
 
 
 # One sentence and one voice for each language of Kokoro beside English.
+# The phonemes are the same for both engines (see test_both_engines_speak_the_same_sentence).
 OTHER_LANGUAGES = {
     "es": ("ef_dora", "Buenos días, me gusta mucho viajar por el mundo.", ["buenos", "días", "viajar"]),
     "fr": ("ff_siwis", "Bonjour, je voudrais une tasse de café, s'il vous plaît.", ["bonjour", "café"]),
@@ -203,6 +212,7 @@ OTHER_LANGUAGES = {
 }
 
 
+@with_the_cpu_pair
 @pytest.mark.parametrize("language", OTHER_LANGUAGES)
 def test_other_languages_are_spoken(client: openai.OpenAI, language: str) -> None:
     voice, text, words = OTHER_LANGUAGES[language]

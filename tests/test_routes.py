@@ -83,7 +83,7 @@ def test_voices_by_every_kind_of_name(
     client: TestClient, fake_speech: FakeSpeech, voice: object, spoken_with: str
 ) -> None:
     assert client.post(SPEECH, json=speech_body(voice=voice)).status_code == 200
-    assert fake_speech.calls[-1][1] == spoken_with
+    assert fake_speech.calls[-1][1].voice == spoken_with
 
 
 @pytest.mark.parametrize(("speed", "own_speed"), [(0.25, 0.5), (0.5, 0.5), (1, 1.0), (1.5, 1.5), (4.0, 2.0)])
@@ -91,7 +91,7 @@ def test_speed_beyond_what_the_model_does_is_stretched(
     client: TestClient, fake_speech: FakeSpeech, speed: float, own_speed: float
 ) -> None:
     response = client.post(SPEECH, json=speech_body(input="a" * 40, speed=speed, response_format="pcm"))
-    assert fake_speech.calls[-1][2] == own_speed
+    assert fake_speech.calls[-1][1].speed == own_speed
     seconds = len(response.content) / 2 / 24_000
     assert seconds == pytest.approx(40 * SAMPLES_PER_CHARACTER / SAMPLE_RATE / speed, rel=0.1)
 
@@ -398,7 +398,7 @@ def test_every_error_has_a_status_a_type_and_a_code() -> None:
     for error in tree(SpeechdError):
         assert 400 <= error.status < 600
         assert error.type in ("invalid_request_error", "authentication_error", "rate_limit_error", "server_error")
-        assert re.fullmatch(r"[a-z_]+", error.code)
+        assert error.code is None or re.fullmatch(r"[a-z_]+", error.code)
 
 
 def test_openapi_describes_the_form_and_the_body(client: TestClient) -> None:
