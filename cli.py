@@ -85,7 +85,12 @@ def _serve(settings: Settings, listening: socket.socket) -> None:
     web_app = create_app(settings)
     _prepare_checkpoints(settings)
     config = uvicorn.Config(
-        web_app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=DRAIN_SECONDS
+        web_app,
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
     )
     # uvicorn raises the signal that ended it once more, for whoever listened before. An asked-for end is exit code 0.
     for ending in (signal.SIGINT, signal.SIGTERM):

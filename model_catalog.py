@@ -42,8 +42,10 @@ class ModelSpec:
 class ModelCatalog:
     """Names to models. Raises ConfigError at once where the settings name something that can't work."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, hub_cache: Path | None = None) -> None:
+        """`hub_cache`: where downloaded models lie, if not where huggingface_hub keeps them."""
         self._settings = settings
+        self._hub_cache = hub_cache
         self.created = int(time.time())
         self._has_accelerator = settings.device != "cpu" and hardware.mlx_device() != "cpu"
         self.defaults: dict[Kind, ModelSpec] = {
@@ -84,15 +86,19 @@ class ModelCatalog:
         """A model that lies in the hub cache. Nothing is downloaded because a request names it."""
         if not _is_hub_id(name):
             return None
-        config_file = try_to_load_from_cache(name, "config.json")
-        if not isinstance(config_file, str):
+        found = self._detected_in_hub_cache(name)
+        if found is None:
             return None
-        found = detect(Path(config_file).parent, name)
         if found.kind is None:
             message = f"The model {name!r} is no audio model but {found.family!r}; it can't be used here."
             raise InvalidRequest(message, param="model")
         backend = self._backend(found.kind, embedded=False, found=found)
         return ModelSpec(name, found.kind, backend, owned_by=name.partition("/")[0], hub_id=name)
+
+    def _detected_in_hub_cache(self, name: str) -> Detection | None:
+        """What a hub model is; None where it was not downloaded."""
+        config_file = try_to_load_from_cache(name, "config.json", cache_dir=self._hub_cache)
+        return detect(Path(config_file).parent, name) if isinstance(config_file, str) else None
 
     def _embedded(self, name: str) -> ModelSpec:
         kind = EMBEDDED_MODELS[name].kind
@@ -110,8 +116,7 @@ class ModelCatalog:
         if not _is_hub_id(name):
             names = ", ".join(model for model in EMBEDDED_MODELS if EMBEDDED_MODELS[model].kind == kind)
             raise _wrong_model(kind, name, f"should be an embedded model ({names}), a folder, or a hub id (owner/name)")
-        cached = try_to_load_from_cache(name, "config.json")
-        found = detect(Path(cached).parent, name) if isinstance(cached, str) else None
+        found = self._detected_in_hub_cache(name)
         if found is not None and found.kind != kind:
             raise _wrong_model(kind, name, f"is {found.family!r}, not a model that {VERB_OF_KIND[kind]}")
         backend = self._backend(kind, embedded=False, found=found)

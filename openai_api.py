@@ -7,6 +7,7 @@ length of the text) or on what is loaded (voices, models) are checked where thos
 from typing import Annotated, Literal, Self, TypedDict
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Discriminator,
@@ -63,10 +64,22 @@ ERROR_OF_FIELD: dict[str, type[BadRequest]] = {
 }
 
 
+def _unicode(text: str) -> str:
+    """JSON can hold half of a surrogate pair; no encoder, and no model, can take it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("holds a character that is not Unicode") from error
+    return text
+
+
+Text = Annotated[StrictStr, AfterValidator(_unicode)]
+
+
 class VoiceReference(BaseModel):
     """A voice by its id, the form that OpenAI gives custom voices."""
 
-    id: StrictStr
+    id: Text
 
 
 class SpeechRequest(BaseModel):
@@ -74,14 +87,14 @@ class SpeechRequest(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    model: StrictStr = Field(description="tts-1, tts-1-hd, gpt-4o-mini-tts, or the id of a local model")
-    input: StrictStr = Field(description="The text to speak.")
-    voice: StrictStr | VoiceReference | None = Field(
+    model: Text = Field(description="tts-1, tts-1-hd, gpt-4o-mini-tts, or the id of a local model")
+    input: Text = Field(description="The text to speak.")
+    voice: Text | VoiceReference | None = Field(
         None, description="An OpenAI voice, a voice of the model, or a preset. Default: SPEECHD_DEFAULT_VOICE."
     )
     response_format: SpeechFormat | None = Field(None, description="Default: SPEECHD_DEFAULT_FORMAT (mp3).")
     speed: Annotated[float, Field(strict=True, ge=SPEED_MIN, le=SPEED_MAX)] = 1.0
-    instructions: Annotated[StrictStr, Field(max_length=MAX_INSTRUCTIONS_LENGTH)] | None = Field(
+    instructions: Annotated[Text, Field(max_length=MAX_INSTRUCTIONS_LENGTH)] | None = Field(
         None, description="How to speak, for models that take it; others ignore it."
     )
     stream_format: Literal["audio", "sse"] | None = Field(None, description="The sound itself (default), or events.")

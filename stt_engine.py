@@ -134,17 +134,12 @@ class _Recording:
         return max(self.options.languages, key=lambda language: probabilities.get(language, 0.0))
 
 
-def text_of(transcript: Transcript) -> str:
-    """The whole text. Models put a space before each segment that needs one."""
-    return "".join(segment.text for segment in transcript.segments).strip()
-
-
 def _moved(segment: Segment, window: Window) -> Segment:
     """A segment with the times of the recording, which all lie in its window."""
     start, end = window.start / WHISPER_SAMPLE_RATE, window.end / WHISPER_SAMPLE_RATE
 
     def moved(seconds: float) -> float:
-        return min(start + seconds, end)
+        return min(round(start + seconds, 3), end)
 
     return dataclasses.replace(
         segment,

@@ -9,6 +9,8 @@ from webvtt import Caption, WebVTT
 
 from backends.protocols import Segment
 
+SRT_STAND_INS = str.maketrans({"<": "‹", "{": "(", "}": ")"})
+
 MAX_LINE_CHARACTERS = 42  # what subtitling guides allow for a line
 
 
@@ -29,7 +31,8 @@ def _escaped(line: str, form: Literal["srt", "vtt"]) -> str:
     """Nothing in the words may be taken for markup, or for the arrow between the times."""
     if form == "vtt":
         return line.replace("&", "&amp;").replace("<", "&lt;").replace("-->", "→")
-    return line.replace("<", "‹").replace("-->", "→")  # srt has no way to escape
+    # srt has no way to escape, and many players take braces for styles.
+    return line.replace("-->", "→").translate(SRT_STAND_INS)
 
 
 def _timestamp(seconds: float) -> str:

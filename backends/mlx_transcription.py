@@ -15,7 +15,17 @@ import numpy as np
 from faster_whisper.tokenizer import Tokenizer
 from numpy.typing import NDArray
 
-from .faster_whisper import (
+from .mlx_audio import NAME, accepted, weight_bytes
+from .protocols import (
+    WHISPER_SAMPLE_RATE,
+    Feature,
+    Pcm,
+    Segment,
+    Transcript,
+    TranscriptionOptions,
+    whisper_temperatures,
+)
+from .whisper import (
     KEPT_ENCODINGS,
     WINDOW_FRAMES,
     Aligned,
@@ -26,16 +36,6 @@ from .faster_whisper import (
     starts_of,
     text_tokens,
     with_details,
-)
-from .mlx_audio import NAME, accepted, weight_bytes
-from .protocols import (
-    WHISPER_SAMPLE_RATE,
-    Feature,
-    Pcm,
-    Segment,
-    Transcript,
-    TranscriptionOptions,
-    whisper_temperatures,
 )
 
 FRAMES_PER_POSITION = 2  # of the mel spectrogram, for each position of the encoder

@@ -77,7 +77,10 @@ class Word:
 
 @dataclass(frozen=True)
 class TokenLogprob:
-    """A token of the text and the natural logarithm of its probability, given the sound and what stands before it."""
+    """A token, and the natural logarithm of its probability among all tokens that are text.
+
+    That is given the sound, the prompt and the text before it; what openai/whisper takes for a word's probability.
+    """
 
     token: str  # with replacement characters where the token holds only a part of a character
     logprob: float

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.datastructures import FormData
 from starlette.datastructures import UploadFile as StarletteUploadFile
 
-from errors import InvalidAudio
+from errors import InvalidAudio, InvalidRequest
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -60,16 +60,28 @@ def _gathered(form: FormData, model: type[BaseModel]) -> dict[str, Any]:
         if not isinstance(value, str) or not value:
             continue
         if keyed := KEYED_FIELD.fullmatch(name):
-            gathered.setdefault(keyed[1], {})[keyed[2]] = value
+            _one_form_only(gathered.setdefault(keyed[1], {}), dict, keyed[1])[keyed[2]] = value
         elif name in model.model_fields and get_origin(model.model_fields[name].annotation) is list:
             gathered.setdefault(name, []).append(value)
         else:
-            gathered[name] = _object(value) if value.startswith("{") else value
+            _one_form_only(gathered.get(name, value), str, name)
+            gathered[name] = value
+    if "chunking_strategy" in gathered:
+        gathered["chunking_strategy"] = _object(gathered["chunking_strategy"])
     return gathered
 
 
-def _object(value: str) -> Any:
-    """Where a client sends an object as JSON in one field."""
+def _one_form_only(found: Any, expected: type, name: str) -> Any:
+    """Refuse a field that is sent both as `name` and as `name[key]`: one of them would be lost."""
+    if not isinstance(found, expected):
+        raise InvalidRequest(f"{name}: it is sent in two forms, {name} and {name}[…].", param=name)
+    return found
+
+
+def _object(value: Any) -> Any:
+    """An object that a client sends as JSON in one field, as the object."""
+    if not isinstance(value, str) or not value.startswith("{"):
+        return value
     try:
         return json.loads(value)
     except ValueError:

@@ -71,6 +71,8 @@ def token_usage(engine: SttEngine, prompt: str, seconds: float, segments: Sequen
     text_tokens = engine.backend.count_tokens(prompt) or 0 if prompt else 0
     audio_tokens = math.ceil(seconds * AUDIO_TOKENS_PER_SECOND)
     output_tokens = sum(len(segment.tokens) for segment in segments)
+    if not output_tokens:  # not every model shows its tokens
+        output_tokens = engine.backend.count_tokens(text_of(segments)) or 0
     input_tokens = text_tokens + audio_tokens
     return TokenUsage(
         input_tokens=input_tokens,

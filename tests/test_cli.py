@@ -1,5 +1,6 @@
 """The `speechd` command as a person meets it: its start, its end, and one clear line when it can't start."""
 
+import plistlib
 import signal
 import socket
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cli import DRAIN_SECONDS
 from tests.server_process import SPEECHD, ServerProcess, environment
 
 
@@ -104,3 +106,12 @@ def test_an_asked_for_end_is_exit_code_zero(tmp_path: Path, model_cache: Path, n
     # Nothing is noted down outside of the cache folder, least of all by a library's telemetry.
     assert list(server.home.rglob("*")) == []
     assert "SPEECHD_TTS_MODLE is ignored; the nearest known one is SPEECHD_TTS_MODEL" in server.log
+
+
+def test_the_launchd_agent_is_a_property_list_that_launchd_accepts() -> None:
+    agent = plistlib.loads((Path(__file__).parent.parent / "com.example.speechd.plist").read_bytes())
+    assert agent["ProgramArguments"][1:] == ["serve"]
+    paths = (agent["ProgramArguments"][0], agent["WorkingDirectory"], agent["StandardErrorPath"])
+    assert all(Path(path).is_absolute() for path in paths)
+    assert agent["KeepAlive"] == {"SuccessfulExit": False}
+    assert agent["ExitTimeOut"] > DRAIN_SECONDS

@@ -89,6 +89,28 @@ def test_the_wrong_kind_and_the_unknown() -> None:
             catalog().find(name, "speech")
 
 
+def downloaded(cache: Path, hub_id: str, config: dict[str, Any]) -> None:
+    """A model as huggingface_hub keeps it."""
+    folder = cache / ("models--" + hub_id.replace("/", "--"))
+    checkpoint(folder / "snapshots" / "0123abcd", config)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("0123abcd", encoding="utf-8")
+
+
+def test_models_in_the_hub_cache_are_used_and_others_are_not_fetched(tmp_path: Path) -> None:
+    downloaded(tmp_path, "mlx-community/whisper-small", {"model_type": "whisper"})
+    downloaded(tmp_path, "someone/llama-1b", {"model_type": "llama"})
+    found = ModelCatalog(Settings(_env_file=None), hub_cache=tmp_path)
+    spec = found.find("mlx-community/whisper-small", "transcription")
+    assert (spec.hub_id, spec.backend) == ("mlx-community/whisper-small", "mlx_audio")
+    with pytest.raises(InvalidRequest, match="no audio model but 'llama'"):
+        found.find("someone/llama-1b", "speech")
+    with pytest.raises(InvalidRequest, match="transcribes"):
+        found.find("mlx-community/whisper-small", "speech")
+    with pytest.raises(ModelNotFound):
+        found.find("mlx-community/Kokoro-82M-bf16", "speech")
+
+
 @pytest.mark.parametrize(
     ("name", "config", "kind"),
     [
