@@ -52,7 +52,7 @@ class MlxWhisper:
         self._model = model
         self._half_precision = device != "cpu"
         if not self._half_precision:
-            _cast_whisper_to_float32(model)
+            cast_whisper_to_float32(model)
         self._memory_bytes = weight_bytes(model)
         self._tokenizer = model.get_tokenizer().hf_tokenizer.backend_tokenizer
         self._prompt: list[int] = []
@@ -211,7 +211,7 @@ def _token_starts(attention: Any, context: int) -> NDArray[Any]:
     return starts_of(*dtw(-matrix[context:-1]))
 
 
-def _cast_whisper_to_float32(model: Any) -> None:
+def cast_whisper_to_float32(model: Any) -> None:
     """The weights, and the two constants that mlx-audio keeps in half precision outside of them."""
     import mlx.core as mx
 

@@ -27,7 +27,7 @@ from rich.table import Table
 
 import mlx_cpu
 from audio_converter import decode
-from backends.mlx_audio import MlxWhisper
+from backends.mlx_transcription import cast_whisper_to_float32
 from backends.protocols import WHISPER_SAMPLE_RATE
 from config import Settings
 from embedded_models import checkpoint
@@ -236,7 +236,7 @@ def time_whisper(folder: Path, accelerated: bool) -> Timing:
 
     model = load_model(folder)
     if accelerated:
-        MlxWhisper(model, "cpu")  # casts the model
+        cast_whisper_to_float32(model)
     precision = {"fp16": False} if accelerated else {}
 
     def transcribe(pcm: NDArray[np.float32]) -> str:
