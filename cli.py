@@ -14,6 +14,7 @@ from rich.logging import RichHandler
 import telemetry
 from config import Settings, load_settings
 from errors import ConfigError, StartupError
+from middleware import WithRequestId
 
 EXIT_STARTUP_ERROR = 2
 LISTEN_BACKLOG = 2048
@@ -140,10 +141,11 @@ def _set_up_logging(level: str) -> None:
     handler: logging.Handler
     if terminal.is_terminal:
         handler = RichHandler(console=terminal, show_path=False, rich_tracebacks=False)
-        handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.setFormatter(logging.Formatter("%(message)s%(request)s"))
     else:
         handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s%(request)s: %(message)s"))
+    handler.addFilter(WithRequestId())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for name in CHATTY_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)

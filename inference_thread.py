@@ -7,6 +7,7 @@ its own request: no further step of it is taken while its chunks lie unread.
 """
 
 import asyncio
+import contextvars
 import logging
 import threading
 import time
@@ -40,6 +41,7 @@ class _Job(Generic[T]):
         self.timing = timing
         self._mark = time.perf_counter()
         self.loop = asyncio.get_running_loop()
+        self.context = contextvars.copy_context()  # so that what the step logs belongs to its request
         self.outbox: asyncio.Queue[T | _End] = asyncio.Queue()
         self.unread = 0
         self.cancelled = False
@@ -145,7 +147,7 @@ class InferenceThread:
     def _work(self) -> None:
         while (job := self._next_job()) is not None:
             job.steps_in()
-            done = self._take_step(job)
+            done = job.context.run(self._take_step, job)
             job.counts()
             with self._changed:
                 self._current = None

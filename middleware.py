@@ -4,6 +4,7 @@ import logging
 import re
 import time
 import uuid
+from contextvars import ContextVar
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,6 +21,18 @@ MIB = 1024 * 1024
 
 access_log = logging.getLogger("speechd.access")
 
+# The request that the running code works for. Tasks and threads that it starts inherit it.
+_request_id: ContextVar[str] = ContextVar("request_id", default="")
+
+
+class WithRequestId(logging.Filter):
+    """Gives each log record `request`: the id of the request that it belongs to, in brackets, or nothing."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        request_id = _request_id.get()
+        record.request = f" [{request_id}]" if request_id else ""
+        return True
+
 
 class RequestId:
     """Gives each request an id, on the response as X-Request-ID, and writes one line when it is done."""
@@ -35,6 +48,7 @@ class RequestId:
         asked = Headers(scope=scope).get("x-request-id", "")
         request_id = asked if SANE_REQUEST_ID.fullmatch(asked) else uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
+        _request_id.set(request_id)
         status = 0
 
         async def send_with_id(message: Message) -> None:
@@ -50,7 +64,7 @@ class RequestId:
             milliseconds = (time.perf_counter() - begun) * 1000
             path = scope["path"].encode("unicode_escape").decode("ascii")
             level = logging.DEBUG if path in QUIET_PATHS else logging.INFO
-            access_log.log(level, "%s %s %s %d %.0f ms", request_id, scope["method"], path, status, milliseconds)
+            access_log.log(level, "%s %s %d %.0f ms", scope["method"], path, status, milliseconds)
 
 
 class BodyLimit:

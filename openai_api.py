@@ -88,12 +88,14 @@ class SpeechRequest(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     model: Text = Field(description="tts-1, tts-1-hd, gpt-4o-mini-tts, or the id of a local model")
-    input: Text = Field(description="The text to speak.")
+    input: Text = Field(description="The text to speak, up to SPEECHD_MAX_INPUT_LENGTH (4096) characters.")
     voice: Text | VoiceReference | None = Field(
         None, description="An OpenAI voice, a voice of the model, or a preset. Default: SPEECHD_DEFAULT_VOICE."
     )
     response_format: SpeechFormat | None = Field(None, description="Default: SPEECHD_DEFAULT_FORMAT (mp3).")
-    speed: Annotated[float, Field(strict=True, ge=SPEED_MIN, le=SPEED_MAX)] = 1.0
+    speed: Annotated[float, Field(strict=True, ge=SPEED_MIN, le=SPEED_MAX)] | None = Field(
+        None, description="The pitch stays. Default: 1."
+    )
     instructions: Annotated[Text, Field(max_length=MAX_INSTRUCTIONS_LENGTH)] | None = Field(
         None, description="How to speak, for models that take it; others ignore it."
     )

@@ -97,7 +97,7 @@ async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _on_bug(request: Request, error: Exception) -> JSONResponse:
-    log.error("unexpected error in request %s", request.state.request_id, exc_info=error)
+    log.error("unexpected error", exc_info=error)
     # This answer is given outside of our middleware, which would have set the id.
     headers = {"X-Request-ID": request.state.request_id}
     return error_response(InternalError("Something failed here; the server's log says what.", headers=headers))

@@ -40,7 +40,7 @@ async def create_speech(body: SpeechRequest, state: State) -> Response:
     """Speak a text. The answer streams: it begins before the whole text is spoken."""
     _check_length(body.input, state)
     engine = await state.pool.speech(body.model)
-    options = SpeechOptions(voice=_voice(body, engine, state), speed=body.speed, instructions=body.instructions)
+    options = SpeechOptions(voice=_voice(body, engine, state), speed=body.speed or 1.0, instructions=body.instructions)
     speech = _Speech(engine, FORMATS[body.response_format or state.settings.default_format])
     chunks = engine.speak(body.input, options, speech.timing)
     if body.stream_format == "sse":

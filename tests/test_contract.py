@@ -399,7 +399,7 @@ def post_json(api: Api, body: bytes) -> httpx.Response:
     return httpx.post(f"{api.url}/v1/audio/speech", content=body, headers=headers)
 
 
-@pytest.mark.parametrize("field", ["voice", "instructions", "response_format", "stream_format", "stream"])
+@pytest.mark.parametrize("field", ["voice", "instructions", "response_format", "speed", "stream_format", "stream"])
 def test_speech_null_is_as_good_as_absent(api: Api, field: str) -> None:
     assert speak(api, extra_body={field: None})
 

@@ -9,6 +9,7 @@ from starlette.testclient import TestClient
 
 from config import Settings
 from errors import SpeechdError
+from middleware import WithRequestId
 from model_catalog import ModelCatalog
 from model_pool import ModelPool
 from openai_api import OPENAI_SPEECH_MODELS, OPENAI_TRANSCRIPTION_MODELS
@@ -371,12 +372,23 @@ def test_an_upload_over_the_limit(
         )
 
 
-def test_the_request_id_is_kept_if_it_is_sane(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, logger="speechd.access"):
-        assert client.get("/v1/models", headers={"X-Request-ID": "my-id.1"}).headers["x-request-id"] == "my-id.1"
-        own = client.get("/v1/models", headers={"X-Request-ID": "bad id with spaces"}).headers["x-request-id"]
-    assert re.fullmatch(r"[0-9a-f]{32}", own)
-    assert "my-id.1 GET /v1/models 200" in caplog.text
+def test_the_request_id_is_kept_if_it_is_sane(client: TestClient) -> None:
+    assert client.get("/health", headers={"X-Request-ID": "my-id.1"}).headers["x-request-id"] == "my-id.1"
+    for insane in ("bad id with spaces", "x" * 129, "a\tb", ""):
+        own = client.get("/health", headers={"X-Request-ID": insane}).headers["x-request-id"]
+        assert re.fullmatch(r"[0-9a-f]{32}", own)
+
+
+def test_every_log_line_of_a_request_carries_its_id(
+    client: TestClient, fake_speech: FakeSpeech, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.handler.addFilter(WithRequestId())
+    fake_speech.failure = RuntimeError("logged on the thread of the engine")
+    with caplog.at_level(logging.INFO):
+        client.post(SPEECH, json=speech_body(), headers={"X-Request-ID": "mine"})
+    lines = {record.name: record.request for record in caplog.records if record.name.startswith("speechd")}  # type: ignore[attr-defined]  # set by the filter
+    assert lines == {"speechd.inference": " [mine]", "speechd.access": " [mine]"}
+    assert "POST /v1/audio/speech 500" in caplog.text
 
 
 def test_a_bug_answers_in_openais_form_with_its_request_id(settings: Settings) -> None:
@@ -401,7 +413,24 @@ def test_every_error_has_a_status_a_type_and_a_code() -> None:
         assert error.code is None or re.fullmatch(r"[a-z_]+", error.code)
 
 
-def test_openapi_describes_the_form_and_the_body(client: TestClient) -> None:
-    paths = client.get("/openapi.json").json()["paths"]
-    assert "application/json" in paths[SPEECH]["post"]["requestBody"]["content"]
-    assert "multipart/form-data" in paths[TRANSCRIPTIONS]["post"]["requestBody"]["content"]
+def test_openapi_describes_each_field_with_its_limits(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    speech = document["components"]["schemas"]["SpeechRequest"]["properties"]
+    assert set(speech) == {
+        "model", "input", "voice", "instructions", "response_format", "speed", "stream_format", "stream",
+    }  # fmt: skip
+    assert all(field.get("description") for field in speech.values())
+    assert {"minimum": 0.25, "maximum": 4.0, "type": "number"} in speech["speed"]["anyOf"]
+    assert {"maxLength": 4096, "type": "string"} in speech["instructions"]["anyOf"]
+    assert speech["response_format"]["anyOf"][0]["enum"] == list(CONTENT_TYPES)
+    for path, extra in ((TRANSCRIPTIONS, 10), ("/v1/audio/translations", 1)):
+        body = document["paths"][path]["post"]["requestBody"]["content"]
+        form = body["multipart/form-data"]["schema"]["properties"]
+        assert form["file"]["format"] == "binary"
+        assert (form["temperature"]["minimum"], form["temperature"]["maximum"]) == (0, 1)
+        assert len(form) == len(("file", "model", "prompt", "temperature")) + extra
+    form = document["paths"][TRANSCRIPTIONS]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+    for name in ("languages", "keywords", "timestamp_granularities", "include", "known_speaker_names"):
+        assert f"{name}[]" in form["properties"]
+    assert "$ref" not in str(form)
+    assert client.get("/docs").status_code == 200
