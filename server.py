@@ -115,5 +115,5 @@ def _bad_request(problems: Sequence[Any]) -> BadRequest:
     if problem["type"] == "json_invalid":
         return InvalidRequest("The body is not valid JSON.")
     if field is None:
-        return InvalidRequest(f"The body can't be read: {reason}.")
+        return InvalidRequest("The body should be a JSON object, sent with Content-Type: application/json.")
     return ERROR_OF_FIELD.get(field, InvalidRequest)(f"{field}: {reason[0].lower()}{reason[1:]}", param=field)

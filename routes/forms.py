@@ -31,6 +31,8 @@ async def submitted(request: Request, model: type[M]) -> AsyncGenerator[tuple[M,
 
     Raises RequestValidationError for a wrong field, InvalidAudio where there is no file.
     """
+    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+        raise InvalidAudio("file: the body should be a form with a file; send it as multipart/form-data.", param="file")
     async with request.form(max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES) as form:
         try:
             fields = model.model_validate(_gathered(form, model))
@@ -62,7 +64,7 @@ def _gathered(form: FormData, model: type[BaseModel]) -> dict[str, Any]:
         if keyed := KEYED_FIELD.fullmatch(name):
             _one_form_only(gathered.setdefault(keyed[1], {}), dict, keyed[1])[keyed[2]] = value
         elif name in model.model_fields and get_origin(model.model_fields[name].annotation) is list:
-            gathered.setdefault(name, []).append(value)
+            _one_form_only(gathered.setdefault(name, []), list, name).append(value)
         else:
             _one_form_only(gathered.get(name, value), str, name)
             gathered[name] = value

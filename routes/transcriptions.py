@@ -69,7 +69,7 @@ def _answer(engine: SttEngine, recording: Recording, form: TranscriptionRequest,
         case "srt" | "vtt" as subtitle_form:
             return PlainTextResponse(subtitles(heard.segments, subtitle_form), headers=headers)
         case "verbose_json":
-            verbose = _verbose(recording, form, heard)
+            verbose = _verbose(engine, recording, form, heard)
             return JSONResponse(verbose.model_dump(exclude_none=True), headers=headers)
     return JSONResponse(_json(engine, recording, form, heard).model_dump(exclude_none=True), headers=headers)
 
@@ -111,13 +111,16 @@ def _json(
     )
 
 
-def _verbose(recording: Recording, form: TranscriptionRequest, heard: Transcript) -> VerboseTranscription:
+def _verbose(
+    engine: SttEngine, recording: Recording, form: TranscriptionRequest, heard: Transcript
+) -> VerboseTranscription:
+    gives_words = form.wants_words and engine.backend.supports("words")
     return VerboseTranscription(
         language=name_of(heard.language or ""),
         duration=recording.seconds,
         text=text_of(heard.segments),
         segments=verbose_segments(heard.segments) if form.wants_segments else None,
-        words=verbose_words(heard.segments) if form.wants_words else None,
+        words=verbose_words(heard.segments) if gives_words else None,
         usage=recording.duration_usage(),
     )
 

@@ -814,10 +814,7 @@ def test_transcription_empty_fields_count_as_absent(api: Api) -> None:
         [("chunking_strategy", "auto"), ("chunking_strategy[type]", "server_vad")],
         [("chunking_strategy[type]", "server_vad"), ("chunking_strategy", "auto")],
         [("keywords[]", "Ada"), ("keywords[name]", "Grace")],
-        pytest.param(
-            [("keywords[name]", "Grace"), ("keywords[]", "Ada")],
-            marks=pytest.mark.xfail(reason="forms.py appends to an object"),
-        ),
+        [("keywords[name]", "Grace"), ("keywords[]", "Ada")],
         [("prompt", "Ada"), ("prompt[name]", "Grace")],
     ],
     ids=lambda fields: " ".join(name for name, _ in fields),
