@@ -5,7 +5,7 @@ import signal
 import socket
 import sys
 from importlib.metadata import version
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -15,6 +15,9 @@ import telemetry
 from config import Settings, load_settings
 from errors import ConfigError, StartupError
 from middleware import WithRequestId
+
+if TYPE_CHECKING:
+    from model_catalog import ModelCatalog
 
 EXIT_STARTUP_ERROR = 2
 LISTEN_BACKLOG = 2048
@@ -84,7 +87,7 @@ def _serve(settings: Settings, listening: socket.socket) -> None:
     from server import create_app
 
     web_app = create_app(settings)
-    _prepare_checkpoints(settings)
+    _prepare_checkpoints(settings, web_app.state.speechd.pool.catalog)
     config = uvicorn.Config(
         web_app,
         log_config=None,
@@ -100,15 +103,13 @@ def _serve(settings: Settings, listening: socket.socket) -> None:
     uvicorn.Server(config).run(sockets=[listening])
 
 
-def _prepare_checkpoints(settings: Settings) -> None:
+def _prepare_checkpoints(settings: Settings, catalog: "ModelCatalog") -> None:
     """Convert the embedded weights of the defaults, with a progress bar, before anyone waits for them."""
     from embedded_models import terminal_progress
-    from model_catalog import ModelCatalog
     from model_loading import checkpoint
 
-    defaults = ModelCatalog(settings).defaults.values()
     with terminal_progress() as progress:
-        for spec in defaults:
+        for spec in catalog.defaults.values():
             if spec.embedded is not None:
                 checkpoint(spec, settings, progress)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from backends.protocols import SpeechBackend, TranscriptionBackend
 from config import Settings
-from errors import InternalError, ModelNotReady, ShuttingDown, SpeechdError
+from errors import ModelNotReady, SpeechdError
 from inference_thread import InferenceThread
 from model_catalog import ModelCatalog, ModelSpec
 from openai_api import ModelHealth, QueueHealth, Readiness
@@ -139,10 +139,6 @@ class ModelPool:
         log.info("loading %s with %s", spec.id, spec.backend)
         try:
             entry.engine = await self._load_engine(spec)
-        except (InternalError, ShuttingDown) as error:
-            # The thread has logged what the library said.
-            entry.error = error.message
-            return
         except SpeechdError as error:
             entry.error = error.message
             log.error("%s failed to load: %s", spec.id, error.message)

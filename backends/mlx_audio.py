@@ -37,6 +37,7 @@ log = logging.getLogger("speechd.mlx_audio")
 
 def load_speech(checkpoint: Path, device: str, cache_dir: Path) -> SpeechBackend:
     """Load a checkpoint folder that speaks, by mlx-audio's own loader."""
+    _require_safetensors(checkpoint)
     used = _prepare_mlx(device, cache_dir)
     from mlx_audio.tts.utils import load_model
 
@@ -48,6 +49,7 @@ def load_speech(checkpoint: Path, device: str, cache_dir: Path) -> SpeechBackend
 
 def load_transcription(checkpoint: Path, device: str, cache_dir: Path) -> TranscriptionBackend:
     """Load a checkpoint folder that transcribes, by mlx-audio's own loader."""
+    _require_safetensors(checkpoint)
     used = _prepare_mlx(device, cache_dir)
     from mlx_audio.stt.utils import load_model
 
@@ -132,6 +134,12 @@ class MlxSpeech:
 
     def memory_bytes(self) -> int | None:
         return weight_bytes(self._model)
+
+
+def _require_safetensors(checkpoint: Path) -> None:
+    """mlx-audio would take other forms of weights too; speechd loads only the one that can hold nothing but numbers."""
+    if next(checkpoint.rglob("*.safetensors"), None) is None:
+        raise InternalError(f"{checkpoint.name} holds no weights in safetensors.")
 
 
 def _prepare_mlx(device: str, cache_dir: Path) -> str:

@@ -335,6 +335,7 @@ def test_a_model_that_fails_to_load(settings: Settings, caplog: pytest.LogCaptur
         message = assert_refused(client.post(SPEECH, json=speech_body()), 503, "model_not_ready", "model")
         assert "secret" not in message
         assert "secret of the library" in caplog.text
+        assert "kokoro-82m failed to load" in caplog.text
         assert client.get("/health").json()["status"] == "degraded"
         ready = client.get("/ready")
         assert ready.status_code == 503

@@ -75,3 +75,11 @@ def test_nothing_to_speak_gives_no_sound(onnx: SpeechBackend) -> None:
 def test_a_device_that_is_not_there(model_cache: Path) -> None:
     with pytest.raises(InternalError, match="no metal device"):
         mlx_audio.load_speech(checkpoint("kokoro-82m", "mlx", model_cache), "metal", model_cache)
+
+
+def test_weights_in_another_form_are_not_loaded(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "kokoro"}', encoding="utf-8")
+    (tmp_path / "weights.npz").write_bytes(b"")
+    for load in (mlx_audio.load_speech, mlx_audio.load_transcription):
+        with pytest.raises(InternalError, match="no weights in safetensors"):
+            load(tmp_path, "cpu", tmp_path)
